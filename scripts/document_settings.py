@@ -21,7 +21,7 @@ from generated_documents import in_cell, markdown, write_or_check
 from llorch.settings import DaemonSettings
 from orchestratord.app_sources import AppTable
 from orchestratord.assignment_sources import AssignmentTable
-from orchestratord.day_file import SimulatedHost, SimulatedModel, SimulatedWork
+from orchestratord.day_file import SimulatedCard, SimulatedHost, SimulatedModel, SimulatedWork
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
@@ -48,6 +48,7 @@ def tables() -> dict[str, str]:
     documented["apps"] = _model_table(AppTable)
     documented["assignments"] = _model_table(AssignmentTable)
     documented["simulate.hosts"] = _model_table(SimulatedHost)
+    documented["simulate.cards"] = _model_table(SimulatedCard)
     documented["simulate.models"] = _model_table(SimulatedModel)
     documented["simulate.work"] = _model_table(SimulatedWork)
     return documented
@@ -137,7 +138,7 @@ def _default(field: FieldInfo) -> str:
 
 def wanted() -> dict[Path, str]:
     """Every file that is made from the settings classes, with its content."""
-    tables = Tables(ModelTable, AppTable, AssignmentTable, SimulatedHost, SimulatedModel, SimulatedWork)
+    tables = Tables(ModelTable, AppTable, AssignmentTable, SimulatedHost, SimulatedCard, SimulatedModel, SimulatedWork)
     return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, tables)}
 
 

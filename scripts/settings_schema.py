@@ -20,6 +20,7 @@ class Tables:
     apps: type[BaseModel]
     assignments: type[BaseModel]
     simulated_hosts: type[BaseModel]
+    simulated_cards: type[BaseModel]
     simulated_models: type[BaseModel]
     simulated_work: type[BaseModel]
 
@@ -56,6 +57,11 @@ def schema(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> _Node:
                     "description": "One table for each machine, [simulate.hosts.NAME].",
                     "type": "object",
                     "additionalProperties": _table(tables.simulated_hosts),
+                },
+                "cards": {
+                    "description": "One table for each card whose speed is not known, [simulate.cards.NAME].",
+                    "type": "object",
+                    "additionalProperties": _table(tables.simulated_cards),
                 },
                 "models": {
                     "description": "One table for each model whose speed is known, [simulate.models.NAME].",

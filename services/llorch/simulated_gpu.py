@@ -15,12 +15,12 @@ class SimulatedGpu:
     memory_mib: int
 
 
-def parse_simulated_gpu(text: str) -> SimulatedGpu:
-    """Reads `NAME:SIZE`, e.g. `RTX 3090:24GiB`."""
+def parse_simulated_gpu(text: str, field: str = "simulate_gpu") -> SimulatedGpu:
+    """Reads `NAME:SIZE`, e.g. `RTX 3090:24GiB`. Raises InvalidArgument that names the field."""
     match = _FORM.match(text.strip())
     if match is None:
-        raise invalid_field("simulate_gpu", f'"{text}" is not NAME:SIZE, for example "RTX 3090:24GiB"')
+        raise invalid_field(field, f'"{text}" is not NAME:SIZE, for example "RTX 3090:24GiB"')
     memory_mib = int(float(match["amount"]) * _MIB_PER_UNIT[match["unit"]])
     if memory_mib < 1:
-        raise invalid_field("simulate_gpu", f'"{text}" has no memory; give at least 1MiB')
+        raise invalid_field(field, f'"{text}" has no memory; give at least 1MiB')
     return SimulatedGpu(match["name"].strip(), memory_mib)

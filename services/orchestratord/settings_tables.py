@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -43,8 +43,12 @@ class Heading:
         return SettingsError(f"{self._file}, {self._heading}: {what}")
 
 
-def named_tables(file: Path | None, section: str, kind: type[Table]) -> Iterator[tuple[Heading, str, Table]]:
-    """All `[SECTION.NAME]`. Raises SettingsError that names the file, the table and the key."""
+def named_tables(
+    file: Path | None, section: str, kind: type[Table], *, by_id: bool = True
+) -> Iterator[tuple[Heading, str, Table]]:
+    """All `[SECTION.NAME]`; any name will do unless it is to be an id. Raises SettingsError that names the file, the
+    table and the key.
+    """
     found = _section(file, section)
     if file is None or not found:
         return
@@ -52,8 +56,9 @@ def named_tables(file: Path | None, section: str, kind: type[Table]) -> Iterator
         raise SettingsError(f"{file}: {section} has to consist of tables, [{section}.NAME]")
     for name, table in found.items():
         heading = Heading(file, f"[{section}.{name}]")
-        with heading:
-            check_id(name, "the name")
+        if by_id:
+            with heading:
+                check_id(name, "the name")
         yield heading, name, _checked(heading, kind, table)
 
 
@@ -67,6 +72,15 @@ def listed_tables(file: Path | None, section: str, kind: type[Table]) -> Iterato
     for number, table in enumerate(found, 1):
         heading = Heading(file, f"[[{section}]] number {number}")
         yield heading, number, _checked(heading, kind, table)
+
+
+def refuse_unknown_tables(file: Path, section: str, known: Sequence[str]) -> None:
+    """Raises SettingsError for a `[SECTION.…]` that means nothing."""
+    for name in _section(file, section) or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {section}.{near[0]}?" if near else f"known are {', '.join(known)}"
+            raise SettingsError(f"{file}: [{section}.{name}] means nothing; {hint}")
 
 
 def _section(file: Path | None, section: str) -> Any:

@@ -36,15 +36,15 @@ LASTS_S = 1200.0
 class Talks(World):
     """Each conversation goes on 2 to 20 s after an answer.
 
-    A worker keeps `keeps` prompts, and drops one that is drawn; the orchestrator, which is told nothing, takes it to keep
-    as many as it has slots, and to drop the oldest.
+    A worker keeps `keeps` prompts, and drops one that is drawn; the orchestrator, which is told nothing, takes it to
+    keep as many as it has slots, and to drop the oldest.
     """
 
     def __init__(self, seed: int, keeps: int) -> None:
         hosts = tuple(
             HostPlan(name, (DevicePlan(f"GPU-{name}", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0) for name in HOSTS
         )
-        model = ModelPlan("coder", 9 * GIB, 9 * GIB, SLOTS, 40.0)
+        model = ModelPlan("coder", 9 * GIB, 9 * GIB, 40.0)
         spec = ModelSpec("coder", "file:/models/coder.gguf", slots=SLOTS, context=16384, vram_claim_mib=9 * GIB)
         rule = Assignment("", "coder", "", HOSTS, Mode.PREFER, replicas_min=len(HOSTS), origin=Origin.FILE)
         settings = (events.ModelRegistered(spec, Origin.FILE, "a test"), events.AssignmentSet(rule))

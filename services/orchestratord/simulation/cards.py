@@ -3,6 +3,8 @@
 One token of one run reads every weight once, so decoding is bound by the bandwidth of the card's memory.
 """
 
+import re
+
 GB_PER_S = {
     "RTX 2060": 336.0,
     "RTX 2080 Ti": 616.0,
@@ -29,8 +31,8 @@ GB_PER_S = {
     "RTX A4000": 448.0,
     "RTX A5000": 768.0,
     "RTX A6000": 768.0,
-    "Tesla P40": 347.0,
-    "Tesla T4": 320.0,
+    "P40": 347.0,
+    "T4": 320.0,
     "L4": 300.0,
     "L40S": 864.0,
     "A100": 1555.0,
@@ -39,21 +41,20 @@ GB_PER_S = {
 }
 """Of the form of each card that is sold most."""
 
-OTHER_CARDS = 400.0
-"""What a card is taken to read that is not known: a slow one."""
-
 _REACHED = 0.6
 """Of the bandwidth, by llama.cpp with quantized weights."""
 
 _MB_PER_MIB = 1.048576
+_MAKER = re.compile(r"^(NVIDIA |GeForce |Tesla )+")
+_FORM = re.compile(r"[ -](SXM|PCIe|NVL|HBM|\d+ ?GB).*$")
+"""How a card of a data centre is built in, and its memory, which follow its name."""
 
 
-def tokens_per_s(weights_mib: int) -> float:
-    """Of one run alone, on a card that is not known."""
-    return OTHER_CARDS * 1000 * _REACHED / (max(1, weights_mib) * _MB_PER_MIB)
+def plain_name(card: str) -> str:
+    """As the table above and people write it."""
+    return _FORM.sub("", _MAKER.sub("", card))
 
 
-def speed_of(card: str) -> float:
-    """Relative to a card that is not known."""
-    name = card.removeprefix("NVIDIA ").removeprefix("GeForce ")
-    return GB_PER_S.get(name, OTHER_CARDS) / OTHER_CARDS
+def tokens_per_gb_per_s(weights_mib: int) -> float:
+    """Tokens per second of one run alone, for each GB/s that the card reads."""
+    return 1000 * _REACHED / (max(1, weights_mib) * _MB_PER_MIB)

@@ -1,9 +1,9 @@
-"""Clients of a simulated day: they submit, read, and come back when they are told to."""
+"""Clients of a simulated day: they submit, read to the end, and come back when they are told to."""
 
 from itertools import count
 
 from llorch.errors import LlorchError
-from orchestratord.core import events
+from orchestratord.core import effects, events
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.simulation.day import Arrival
 from orchestratord.simulation.world import World
@@ -22,6 +22,7 @@ class Clients:
         """Those that went away without an answer."""
         self.away = 0
         """So many will come back."""
+        world.listeners.append(self._hears)
 
     def come(self, arrival: Arrival, tries: int = 1) -> None:
         task_id = f"task-{next(self._numbers)}"
@@ -53,3 +54,9 @@ class Clients:
     def _come_back(self, arrival: Arrival, tries: int) -> None:
         self.away -= 1
         self.come(arrival, tries)
+
+    def _hears(self, effect: effects.Effect) -> None:
+        """A client that has read the end goes."""
+        if isinstance(effect, effects.AppendTerminal):
+            left = events.ReaderLeft(effect.task_id)
+            self._world.schedule.after(0, lambda: self._world.tell(left))

@@ -39,9 +39,7 @@ class ModelPlan:
     name: str
     claim_mib: int
     needs_mib: int
-    slots: int
     decode_tokens_per_s: float
-    idle_unload_s: float | None = None
     measured: tuple[tuple[str, float], ...] = ()
 
     def tokens_per_s(self, devices: Iterable[DevicePlan]) -> float:

@@ -161,6 +161,9 @@ class SimulatedLink:
         elif process.state is not WorkerState.READY or run.attempt_id in process.tombstones:
             refused = TaskError(Reason.DRAINING, "the worker is stopping, or the run was cancelled")
             self._tell(events.AttemptEnded(run.attempt_id, refused))
+        elif run.tokens_in >= process.spec.context_per_slot:
+            told = f"the prompt has {run.tokens_in} tokens, and a request may use {process.spec.context_per_slot}"
+            self._tell(events.AttemptEnded(run.attempt_id, TaskError(Reason.CONTEXT_TOO_LONG, told)))
         elif run.attempt_id not in process.runs:
             process.runs[run.attempt_id] = run
             self.world.watch.run_began(process, run)

@@ -1,6 +1,7 @@
 """`llorch simulate`: the day that the README shows, as a table and as JSON."""
 
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ Llorch = Callable[..., Awaitable[Any]]
 
 ROOT = Path(__file__).resolve().parents[3]
 DAY = str(ROOT / "docs/examples/a-day.toml")
+SETTINGS = Path(DAY).read_text()
 SECOND = ("--add-gpu", "garage=RTX 3090:24GiB")
 
 
@@ -28,7 +30,7 @@ async def test_the_readme_shows_what_is_said(llorch: Llorch) -> None:
 
 async def test_a_day_as_it_is_has_one_figure_each(llorch: Llorch) -> None:
     said = await llorch("simulate", DAY, "--lasts", "10h")
-    assert re.match(r"\d+ tasks in 10 h\. Waits are in seconds\.\n", said.out)
+    assert re.match(r"\d+ tasks in 10 h\.\nWAIT is until a task starts", said.out)
     assert "→" not in said.out
     assert [line.split()[0] for line in said.out.splitlines() if line[:1].islower()] == [
         "aider",
@@ -39,26 +41,34 @@ async def test_a_day_as_it_is_has_one_figure_each(llorch: Llorch) -> None:
     ]
 
 
-async def test_json_has_all_figures_and_the_reason_where_an_app_is_never_served(llorch: Llorch) -> None:
-    said = await llorch("simulate", DAY, "--lasts", "10h", "--pin", "coder=attic", "--json")
+async def test_json_has_all_figures(llorch: Llorch) -> None:
+    said = await llorch("simulate", DAY, "--lasts", "10h", "--pin", "coder=attic", "--pin", "coder=garage", "--json")
     told = said.data()
-    now, then = told["now"], told["then"]
     assert told.keys() == {"tasks", "lasts_s", "now", "then"}
-    assert sum(app["tasks"] for app in now["apps"].values()) == told["tasks"]
-    assert (now["problems"], now["apps"]["aider"]["refused"]) == ({}, 0)
-    assert then["apps"]["aider"]["refused"] == then["apps"]["aider"]["tasks"] == now["apps"]["aider"]["answered"] > 0
-    assert then["apps"]["aider"]["median_s"] is None
-    (problem,) = then["problems"]
-    assert "the largest device that is left by rule 'coder only on attic' holds 12288 MiB" in problem
-    assert [card["place"] for card in now["cards"]] == ["garage/0", "attic/0"]
+    for moment in ("now", "then"):
+        one = told[moment]
+        assert sum(app["tasks"] for app in one["apps"].values()) == told["tasks"]
+        assert all(app["answered"] == app["tasks"] for app in one["apps"].values())
+        assert (one["problems"], one["loads"] > 0) == ([], True)
+        assert [card["place"] for card in one["cards"]] == ["garage/0", "attic/0"]
+        assert 0 < one["cards"][0]["busy"] < one["cards"][0]["held"] < 1
+    documented = (ROOT / "docs/cli.md").read_text()
+    keys = {*told, *told["now"], *told["now"]["cards"][0], *told["now"]["apps"]["aider"]}
+    assert [key for key in keys if f"`{key}`" not in documented] == []
 
 
-async def test_a_pin_that_serves_an_app_no_more_is_seen_in_its_row(llorch: Llorch) -> None:
-    said = await llorch("simulate", DAY, "--lasts", "9.2h", "--pin", "coder=attic")
+async def test_an_app_that_is_never_served_is_seen_in_its_row_and_the_reason_below(
+    llorch: Llorch, tmp_path: Path
+) -> None:
+    """The file that is tried instead has another model, and no machines of its own."""
+    other = tmp_path / "other.toml"
+    settings = SETTINGS.partition("[simulate.hosts")[0]
+    other.write_text(settings.replace('vram_claim = "22GiB"', 'vram_claim = "60GiB"'))
+    said = await llorch("simulate", DAY, "--lasts", "9.2h", "--instead", str(other))
     (row,) = (line for line in said.out.splitlines() if line.startswith("aider"))
     assert row.endswith(f"0 → {row.split()[1]}")
     assert " → - " in row
-    assert re.search(r"^\d+ × model 'coder' needs 22528 MiB", said.out, re.MULTILINE)
+    assert re.search(r"^as it would be: \d+ × model 'coder' needs 61440 MiB", said.out, re.MULTILINE)
 
 
 def placed(task_id: str, came_at_s: int, app: str = "aider", model: str = "coder") -> decision_pb2.DecisionLog:
@@ -75,12 +85,27 @@ async def test_the_log_of_an_orchestrator_is_work_too(llorch: Llorch, fake: Fake
         decision_pb2.DecisionLog(model="coder"),
         placed("task-3", last),
         placed("task-1", last - 600),
-        placed("task-2", last - 300, "new", "chat"),
+        placed("task-2", last - 300, "open-webui", "chat"),
         placed("task-1", last - 600),
     ]
     told = (await llorch("simulate", DAY, "--log", "--json")).data()
     assert (told["tasks"], told["lasts_s"]) == (3, 600.0)
-    assert {name: app["answered"] for name, app in told["now"]["apps"].items()} == {"aider": 2, "new": 1}
+    assert {name: app["answered"] for name, app in told["now"]["apps"].items()} == {"aider": 2, "open-webui": 1}
+
+
+async def test_a_log_of_an_app_that_the_file_does_not_have_is_refused(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.decisions = [placed("task-1", 1_700_000_000, app="new")]
+    said = await llorch("simulate", DAY, "--log")
+    assert (said.code, said.out) == (2, "")
+    assert "has no [apps.new], of which there is work" in said.err
+
+
+async def test_a_simulation_that_breaks_is_no_fault_of_the_file(
+    llorch: Llorch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    said = await llorch("simulate", DAY)
+    assert (said.code, "the simulation failed, with code 1" in said.err) == (1, True)
 
 
 async def test_a_log_without_tasks_is_no_work(llorch: Llorch, fake: FakeOrchestrator) -> None:
@@ -96,8 +121,14 @@ async def test_a_log_without_tasks_is_no_work(llorch: Llorch, fake: FakeOrchestr
         (("--pin", "coder"), "pin: 'coder' is not MODEL=PLACE"),
         (("--pin", "code=garage"), "pin: there is no model 'code'; known are chat, coder, writer"),
         (("--add-gpu", "garage=RTX 3090"), '"RTX 3090" is not NAME:SIZE'),
+        (("--add-gpu", "garage=rtx3090:24GiB"), "add_gpu: how fast 'rtx3090' is, is not known; near are RTX 3090"),
+        (("--pin", "coder=garage/4090"), "node 'garage' has no GPU that '4090' means; it has: 0 (RTX 3090"),
+        (("--pin", "coder=attic"), "model 'coder' needs 22528 MiB"),
         (("--lasts", "8"), 'lasts: has to be a time with its unit, such as "15m"'),
-        (("--instead", "none.toml"), "the settings file none.toml does not exist"),
+        (("--lasts", "-1h"), 'lasts: has to be a time with its unit, such as "15m"'),
+        (("--lasts", "0h"), "lasts: has to be above 0, and at most 31d"),
+        (("--lasts", "8h", "--log"), "lasts: follows from the log"),
+        (("--instead", "none.toml"), "file 'none.toml' does not exist"),
     ],
 )
 async def test_a_wrong_option_is_named(llorch: Llorch, options: tuple[str, ...], told: str) -> None:

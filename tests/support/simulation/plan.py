@@ -8,8 +8,11 @@ from orchestratord.simulation.plan import GIB, Chances, DevicePlan, HostPlan, Mo
 
 @dataclass(frozen=True)
 class AskedModel(ModelPlan):
+    """`popularity`: how often it is asked for, against the others."""
+
+    slots: int = 4
+    idle_unload_s: float | None = None
     popularity: float = 1.0
-    """How often it is asked for, against the others."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,11 @@ def _draw_moving(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=tuple(hosts),
-        models=(AskedModel("model0", 9000, 9000, random.choice([1, 2, 4]), random.choice([20.0, 45.0])),),
+        models=(
+            AskedModel(
+                "model0", 9000, 9000, slots=random.choice([1, 2, 4]), decode_tokens_per_s=random.choice([20.0, 45.0])
+            ),
+        ),
         apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([0.5, 1.0]),
         burst=random.choice([0, 3]),
@@ -179,7 +186,7 @@ def _draw_contended(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
-        models=(AskedModel("model0", 9000, 9000, random.choice([2, 4]), 40.0),),
+        models=(AskedModel("model0", 9000, 9000, 40.0, slots=random.choice([2, 4])),),
         apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
         arrivals_per_s=random.choice([8.0, 12.0]),
         burst=0,
@@ -199,7 +206,7 @@ def _draw_wavering(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
-        models=(AskedModel("model0", 9000, 9000, 8, random.choice([20.0, 40.0])),),
+        models=(AskedModel("model0", 9000, 9000, random.choice([20.0, 40.0]), slots=8),),
         apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 2.0]),
         burst=0,
@@ -222,7 +229,11 @@ def _draw_losing(random: Random, seed: int) -> Plan:
     plan = Plan(
         seed=seed,
         hosts=hosts,
-        models=(AskedModel("model0", 9000, 9000, random.choice([2, 4, 8]), random.choice([40.0, 90.0])),),
+        models=(
+            AskedModel(
+                "model0", 9000, 9000, slots=random.choice([2, 4, 8]), decode_tokens_per_s=random.choice([40.0, 90.0])
+            ),
+        ),
         apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 3.0]),
         burst=0,

@@ -256,7 +256,15 @@ THINKS_S = (0.5, 8.0)
 
 def _agents_plan(seed: int, idle_unload_s: float | None, min_residency_s: float) -> Plan:
     models = tuple(
-        AskedModel(f"model{number}", 11 * GIB, 11 * GIB, 2, 40.0, idle_unload_s, popularity=1 / (number + 1))
+        AskedModel(
+            f"model{number}",
+            11 * GIB,
+            11 * GIB,
+            40.0,
+            slots=2,
+            idle_unload_s=idle_unload_s,
+            popularity=1 / (number + 1),
+        )
         for number in range(6)
     )
     cards = (CARD, DevicePlan("GPU-b", "RTX 3090", 24 * GIB, 0, 1.0))

@@ -1,10 +1,10 @@
 """What the brain is told of a plan."""
 
 from orchestratord.core.facts.model import ModelSpec
-from orchestratord.simulation.plan import ModelPlan
+from support.simulation.plan import AskedModel
 
 
-def model_spec(model: ModelPlan) -> ModelSpec:
+def model_spec(model: AskedModel) -> ModelSpec:
     return ModelSpec(
         model.name,
         f"file:/models/{model.name}.gguf",
