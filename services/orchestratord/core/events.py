@@ -43,6 +43,8 @@ class Command(Generic[Answer_co]):
 
 @dataclass(frozen=True, slots=True)
 class TaskSubmitted(Command[Task]):
+    """`head` is the beginning of its prompt, by which workers are found that have evaluated one like it."""
+
     request: TaskRequest
     head: PromptHead = NO_HEAD
 
