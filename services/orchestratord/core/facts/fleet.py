@@ -263,6 +263,30 @@ class Node:
 
 
 @dataclass(slots=True)
+class Site:
+    """Devices of one node, in the order in which an engine would see them; with `worker`, what runs there already.
+
+    Filters of devices get one device at a time.
+    """
+
+    node: Node
+    devices: tuple[Device, ...]
+    device_ids: tuple[str, ...]
+    worker: Worker | None = None
+
+    @property
+    def name(self) -> str:
+        """The devices for people, without their node."""
+        return " + ".join(device.name for device in self.devices) or self.node.node_id
+
+    @property
+    def where(self) -> str:
+        """For example: GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage."""
+        labels = (_label(device) for device in self.devices)
+        return f"{' + '.join(labels)} of {self.node.node_id}" if self.devices else self.node.node_id
+
+
+@dataclass(slots=True)
 class Fleet:
     """Workers are found by id, by model, by node and by device; `silent` are those whose frames have stopped."""
 
@@ -338,3 +362,7 @@ def _take_off(index: dict[str, dict[str, Worker]], name: str, worker_id: str) ->
     del index[name][worker_id]
     if not index[name]:
         del index[name]
+
+
+def _label(device: Device) -> str:
+    return "the CPU" if device.kind is DeviceKind.CPU else f"GPU {device.index} ({device.name})"

@@ -12,7 +12,7 @@ from llorch.assignment_mode import Mode
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.contexts import contexts_to_try
 from orchestratord.core.facts.decision import NO_PLACE, Largest
-from orchestratord.core.facts.fleet import Fleet, Node
+from orchestratord.core.facts.fleet import Fleet, Node, Site
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rule, Rules, rules_of, with_target
 from orchestratord.core.facts.targets import Place, show, why_missing
@@ -21,7 +21,7 @@ from orchestratord.core.placement.candidates import Usable, sites_of_size, sizes
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.places import in_gib
-from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.state import BrainState
 
 

@@ -6,8 +6,8 @@ from itertools import combinations
 
 from llorch.device_kind import DeviceKind
 from llorch.split_mode import SplitMode
-from orchestratord.core.facts.fleet import Device, Node
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.facts.fleet import Device, Node, Site
+from orchestratord.core.placement.query import Query
 
 ALL_SETS_UP_TO = 4
 """With at most so many devices of a node, every set is considered; with more, those next to each other in size."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.decision import Term
-from orchestratord.core.facts.fleet import Device, Node, Worker
+from orchestratord.core.facts.fleet import Device, Node, Site, Worker
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import device_key
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import Query
 from orchestratord.core.state import BrainState
 
 NO_WAIT = Term("queue", 0.0)

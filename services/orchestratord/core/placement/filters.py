@@ -10,11 +10,11 @@ from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.durations import duration
-from orchestratord.core.facts.fleet import NodeState
+from orchestratord.core.facts.fleet import NodeState, Site
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
 from orchestratord.core.placement import engines, promises
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import Query
 
 CONTEXT = "context"
 """The name of the filter that takes out places for the length of one prompt."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from llorch.counted import counted
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.fleet import Site, Worker
 from orchestratord.core.placement import eviction, replicas
-from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.state import BrainState
 
 

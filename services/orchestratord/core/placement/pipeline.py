@@ -11,6 +11,7 @@ from operator import attrgetter
 from llorch.assignment_mode import Mode
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Candidate, Decision, Evicted
+from orchestratord.core.facts.fleet import Site
 from orchestratord.core.facts.rules import rules_of, with_target
 from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
@@ -19,7 +20,7 @@ from orchestratord.core.placement.cost import Costs
 from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.places import Claimed, Fit, Surveyor
 from orchestratord.core.placement.possible import Possible, idle_ones, possible_places
-from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
 

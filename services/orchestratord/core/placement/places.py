@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.decision import Term, total_ms
+from orchestratord.core.facts.fleet import Site
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
 from orchestratord.core.placement.cost import OF_PLACES, Costs
 from orchestratord.core.placement.eviction import EVICT_MS
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import Query
 from orchestratord.core.state import BrainState
 
 LOOKED_AT_CLOSELY = 32

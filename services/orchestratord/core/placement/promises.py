@@ -7,11 +7,11 @@ from llorch.errors import Reason
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.calibration import kinds_of
-from orchestratord.core.facts.fleet import Device, Node, Worker
+from orchestratord.core.facts.fleet import Device, Node, Site, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.task import TaskError
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import Query
 from orchestratord.core.placement.worker_specs import what_to_load, what_was_loaded
 from orchestratord.core.state import BrainState
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from llorch.device_kind import DeviceKind
-from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rules
 from orchestratord.core.facts.targets import Place
@@ -42,31 +40,3 @@ class Query:
     @property
     def model(self) -> Model:
         return self.request.model
-
-
-@dataclass(slots=True)
-class Site:
-    """Devices of one node, in the order in which an engine would see them; with `worker`, what runs there already.
-
-    Filters of devices get one device at a time.
-    """
-
-    node: Node
-    devices: tuple[Device, ...]
-    device_ids: tuple[str, ...]
-    worker: Worker | None = None
-
-    @property
-    def name(self) -> str:
-        """The devices for people, without their node."""
-        return " + ".join(device.name for device in self.devices) or self.node.node_id
-
-    @property
-    def where(self) -> str:
-        """For example: GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage."""
-        labels = (_label(device) for device in self.devices)
-        return f"{' + '.join(labels)} of {self.node.node_id}" if self.devices else self.node.node_id
-
-
-def _label(device: Device) -> str:
-    return "the CPU" if device.kind is DeviceKind.CPU else f"GPU {device.index} ({device.name})"

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestratord.core.facts.decision import NO_PLACE, Candidate, Largest
+from orchestratord.core.facts.fleet import Site
 from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.occupants import why_full
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import Query
 
 TOO_SMALL = "fits_when_empty"
 NO_ROOM = "room"

@@ -6,13 +6,13 @@ from itertools import islice
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.decision import Candidate, Decision, Term, total_ms
-from orchestratord.core.facts.fleet import Device, Node, Worker
+from orchestratord.core.facts.fleet import Device, Node, Site, Worker
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.placement import filters, giving_way, isolation, prediction
 from orchestratord.core.placement.cost import NO_WAIT, Costs, worker_terms
 from orchestratord.core.placement.lanes import lane_of_place
-from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.placement.warmth import warm_tokens
 from orchestratord.core.state import BrainState
