@@ -254,6 +254,16 @@ class Node:
     loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
     trouble: str = ""
     to_look_at: list[str] = field(default_factory=list)
+    _sites: tuple["Site", ...] = field(default=(), repr=False, compare=False)
+    _sites_of: tuple[Device, ...] = field(default=(), repr=False, compare=False)
+
+    def sites(self) -> tuple["Site", ...]:
+        """Each device as a place of its own. They are kept, for decisions ask for those of the whole fleet."""
+        devices = tuple(self.devices.values())
+        if devices != self._sites_of:
+            self._sites_of = devices
+            self._sites = tuple(Site(self, (device,), (device.device_id,)) for device in devices)
+        return self._sites
 
     def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
         self.loaded_as.pop(told, None)

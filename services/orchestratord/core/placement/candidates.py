@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 from llorch.device_kind import DeviceKind
 from llorch.split_mode import SplitMode
@@ -50,14 +51,31 @@ def sites_of_size(query: Query, here: Usable, size: int) -> Iterator[Site]:
         yield _in_order(here.node, devices, orders)
 
 
+def number_of_sets(query: Query, here: Usable, size: int) -> int:
+    """How many `sites_of_size` has, without making them."""
+    count = 0
+    for alike in _alike([site.devices[0] for site in here.sites]):
+        next_to_each_other = max(0, len(alike) - size + 1)
+        count += comb(len(alike), size) if _takes_all_sets(query, alike) else next_to_each_other
+    return count
+
+
 def _sets(query: Query, here: Usable, size: int) -> Iterator[tuple[Device, ...]]:
     """An engine spreads a model over devices of one kind; and the CPU is one device."""
-    for kind in (DeviceKind.CUDA, DeviceKind.SIMULATED):
-        alike = [device for device in here.devices if device.kind is kind]
-        if len(alike) <= ALL_SETS_UP_TO or query.rules.sets():
+    for alike in _alike(here.devices):
+        if _takes_all_sets(query, alike):
             yield from combinations(alike, size)
         else:
             yield from _next_to_each_other(query, here.node, alike, size)
+
+
+def _alike(devices: Sequence[Device]) -> Iterator[list[Device]]:
+    for kind in (DeviceKind.CUDA, DeviceKind.SIMULATED):
+        yield [device for device in devices if device.kind is kind]
+
+
+def _takes_all_sets(query: Query, devices: Sequence[Device]) -> bool:
+    return len(devices) <= ALL_SETS_UP_TO or bool(query.rules.sets())
 
 
 def _next_to_each_other(query: Query, node: Node, devices: Sequence[Device], size: int) -> Iterator[tuple[Device, ...]]:

@@ -11,11 +11,14 @@ from orchestratord.core.placement.query import Query
 
 Shares = tuple[float, ...]
 
-_WHOLE: Shares = (1.0,)
-
+WHOLE: Shares = (1.0,)
 
 Card = tuple[str, str, tuple[str, ...]]
 """Kind, name and engines of a device: a model takes the same on all devices that are equal in these."""
+
+
+def card_of(device: Device) -> Card:
+    return device.kind, device.name, device.engines
 
 
 @dataclass(slots=True)
@@ -25,9 +28,9 @@ class Claims:
     query: Query
     _known: dict[tuple[tuple[Card, ...], Shares], tuple[int, ...]] = field(default_factory=dict)
 
-    def on(self, devices: Sequence[Device], shares: Shares = _WHOLE) -> tuple[int, ...]:
+    def on(self, devices: Sequence[Device], shares: Shares = WHOLE) -> tuple[int, ...]:
         """MiB per device. `shares` are proportions of the model. 0, as long as neither its file nor its owner tells."""
-        key = tuple((device.kind, device.name, device.engines) for device in devices), shares
+        key = tuple(map(card_of, devices)), shares
         if key not in self._known:
             self._known[key] = self._look(devices, shares)
         return self._known[key]

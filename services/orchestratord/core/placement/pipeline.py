@@ -5,7 +5,7 @@ Of a place that was removed nothing is kept but a count, unless details are aske
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 
 from llorch.assignment_mode import Mode
@@ -17,8 +17,9 @@ from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import Costs
+from orchestratord.core.placement.eviction import Eviction
 from orchestratord.core.placement.filters import Filter
-from orchestratord.core.placement.places import Claimed, Fit, Surveyor
+from orchestratord.core.placement.places import Fit, Surveyor
 from orchestratord.core.placement.possible import Possible, idle_ones, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.placement.tally import Tally
@@ -35,35 +36,34 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, details)
     of_sets = [one for one in filters.OF_SETS if one.matters(query)]
-    only_cost_decides = not (details or query.rules.prefers or of_sets)
-    surveyor = Surveyor(query, Claims(query), Costs(query), CANDIDATES_KEPT if only_cost_decides else None)
+    only_counts = not (details or of_sets)
+    wanted = CANDIDATES_KEPT if only_counts and not query.rules.prefers else None
+    surveyor = Surveyor(query, Claims(query), Costs(query), only_counts, wanted)
     usable = list(_usable(query, tally))
     possible: list[Possible] = []
-    blocked: list[Claimed] = []
+    blocked: list[Fit] = []
     for size in sizes_to_try(query, usable):
+        surveyor.begin_size()
         places = [place for here in usable for place in _left(surveyor, tally, of_sets, here, size)]
-        possible = possible_places(query, places)
+        possible = possible_places(query, places, surveyor.idle)
         if possible:
             if details:
                 tally.tell_full(_full(query, places))
             break
-        occupied = [*places, *surveyor.taken]
-        tally.lack_room([place.site for place in occupied])
-        large_enough = (place for place in occupied if eviction.fits_when_all_left(state, place.claims))
-        blocked = list(islice(large_enough, CANDIDATES_KEPT))
+        blocked = _blocked(surveyor, tally, places, size)
         if blocked:
             break
-        surveyor.taken.clear()
+    tally.count_too_small(surveyor.too_small, surveyor.largest)
     by_order = attrgetter("order")
     best = sorted(possible, key=by_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=by_order)
     return Decision(
         model=request.model.name,
-        ranked=tuple(_candidate(surveyor, one) for one in best),
+        ranked=tuple(_candidate(surveyor, one.place, one.eviction) for one in best),
         removed=tally.counts,
         details=tuple(tally.details),
         considered=tally.considered,
-        waits=bool(blocked) and not possible,
-        blocked=() if possible else tuple(_blocked(surveyor, place) for place in blocked),
+        waits=bool(blocked),
+        blocked=tuple(_candidate(surveyor, place) for place in blocked),
         pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
         largest=tally.largest,
@@ -75,8 +75,8 @@ def may_ever_fit(state: BrainState, request: LoadRequest) -> bool:
     """Whether the model could be loaded now or later: by the first place that would do, so without weighing any."""
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, with_details=False)
-    surveyor = Surveyor(query, Claims(query), Costs(query))
     of_sets = [one for one in filters.OF_SETS if one.matters(query)]
+    surveyor = Surveyor(query, Claims(query), Costs(query), only_counts=not of_sets)
 
     def has_room(here: Usable, size: int) -> bool:
         places = _left(surveyor, tally, of_sets, here, size)
@@ -101,7 +101,7 @@ def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
     of_nodes = [one for one in filters.OF_NODES if one.matters(query)]
     of_devices = [one for one in filters.OF_DEVICES if one.matters(query)]
     for node in query.state.fleet.nodes.values():
-        sites = [Site(node, (device,), (device.device_id,)) for device in node.devices.values()]
+        sites = node.sites()
         tally.considered += len(sites)
         if tally.passes(of_nodes, Site(node, (), ()), sites):
             left = tally.left_of(of_devices, sites)
@@ -125,33 +125,24 @@ def _full(query: Query, places: Sequence[Fit]) -> list[Site]:
     return [place.site for place in places if not place.fits_now and idle_ones(query, place) is None]
 
 
-def _blocked(surveyor: Surveyor, place: Claimed) -> Candidate:
-    """With what it would cost without an eviction."""
-    site, ledger = place.site, surveyor.query.state.ledger
-    capacity_mib, left_mib = 0, -sum(place.claims_mib)
-    for key in place.claims:
-        available, capacity = ledger.room(key)
-        capacity_mib, left_mib = capacity_mib + capacity, left_mib + available
-    return Candidate(
-        site.node.node_id,
-        site.device_ids,
-        site.where,
-        claims_mib=place.claims_mib,
-        tensor_split=place.shares,
-        terms=surveyor.costs.terms(site, capacity_mib, left_mib),
-    )
+def _blocked(surveyor: Surveyor, tally: Tally, places: Sequence[Fit], size: int) -> list[Fit]:
+    """Some of the places where it would fit if all workers left that may ever have to. All lack room now."""
+    tally.lack_room([place.site for place in places], surveyor.count_taken(size))
+    occupied = chain(places, surveyor.taken(size))
+    fits = (place for place in occupied if eviction.fits_when_all_left(surveyor.query.state, place.claims))
+    return list(islice(fits, CANDIDATES_KEPT))
 
 
-def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
-    place = one.place
+def _candidate(surveyor: Surveyor, place: Fit, evicted: Eviction | None = None) -> Candidate:
+    """With what it costs, and the wait for those that have to leave, if any."""
     return Candidate(
-        node_id=place.site.node.node_id,
-        device_ids=place.site.device_ids,
+        node_id=place.node_id,
+        device_ids=place.device_ids,
         where=place.site.where,
         claims_mib=place.claims_mib,
         tensor_split=place.shares,
-        evicted=evicted_by(surveyor.query.state, one.eviction.worker_ids if one.eviction else ()),
-        terms=(*surveyor.terms(place), *(one.eviction.terms if one.eviction else ())),
+        evicted=evicted_by(surveyor.query.state, evicted.worker_ids if evicted else ()),
+        terms=(*surveyor.terms(place), *(evicted.terms if evicted else ())),
     )
 
 

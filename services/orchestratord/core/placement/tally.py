@@ -30,7 +30,7 @@ class Tally:
                 return False
         return True
 
-    def left_of(self, asked: Sequence[Filter], sites: list[Site]) -> list[Site]:
+    def left_of(self, asked: Sequence[Filter], sites: Sequence[Site]) -> Sequence[Site]:
         """The sites that every filter leaves. Filter by filter: this is asked of every device of a fleet."""
         left = sites
         for one in asked:
@@ -46,8 +46,14 @@ class Tally:
         self.largest = self.largest.or_larger(Largest(sum(capacity_mib), len(capacity_mib)))
         self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
 
-    def lack_room(self, sites: Sequence[Site]) -> None:
-        """The places are large enough, but the workers that are there can't leave now."""
+    def count_too_small(self, count: int, largest: Largest) -> None:
+        """Of so many places, without details."""
+        self.largest = self.largest.or_larger(largest)
+        self._count(TOO_SMALL, count)
+
+    def lack_room(self, sites: Sequence[Site], others: int = 0) -> None:
+        """The places, and so many others, are large enough, but the workers that are there can't leave now."""
+        self._count(NO_ROOM, others)
         if not self.with_details:
             self._note(NO_ROOM, sites, "")
             return
@@ -59,10 +65,13 @@ class Tally:
         self.details += [_removed(site, NO_ROOM, why_full(self.query, site)) for site in sites]
 
     def _note(self, name: str, sites: Sequence[Site], detail: str) -> None:
-        if sites:
-            self.counts[name] = self.counts.get(name, 0) + len(sites)
+        self._count(name, len(sites))
         if self.with_details:
             self.details += [_removed(site, name, detail) for site in sites]
+
+    def _count(self, name: str, count: int) -> None:
+        if count:
+            self.counts[name] = self.counts.get(name, 0) + count
 
 
 def _removed(site: Site, name: str, detail: str) -> Candidate:
