@@ -152,7 +152,7 @@ def test_no_more_workers_leave_than_the_other_program_needs() -> None:
     driver, _ = brain(CARD)
     driver.add_model("small", size_mib=2000, vram_claim_mib=2000)
     small = driver.load_idle("small")
-    driver.state.demand.note("coder", driver.now)
+    driver.state.demand.note("coder")
     driver.forget_effects()
     others_take(driver, 3500)
     driver.let_pass(5)

@@ -58,7 +58,7 @@ def test_no_model_leaves_where_there_is_room() -> None:
 def test_a_model_that_is_asked_for_often_is_spared() -> None:
     driver, _ = brain_with(("often", 5000), ("seldom", 5000))
     for _ in range(20):
-        driver.state.demand.note("often", driver.now)
+        driver.state.demand.note("often")
     assert evicted(driver, 6000) == ["seldom"]
 
 
@@ -69,6 +69,25 @@ def test_what_takes_long_to_load_is_spared() -> None:
         driver.state.rates.loaded(name, "garage", 5000, took_ms)
         driver.state.rates.loaded(name, "garage", 5000, took_ms)
     assert evicted(driver, 6000) == ["quick"]
+
+
+@pytest.mark.req("ORCH-1015")
+@pytest.mark.parametrize(("slow_ms", "leaves"), [(20_000, "often"), (1000, "seldom")])
+def test_what_is_asked_for_somewhat_more_often_leaves_if_it_is_loaded_much_sooner(slow_ms: int, leaves: str) -> None:
+    driver, _ = brain_with(("often", 5000), ("seldom", 5000))
+    for number in range(70):
+        driver.state.demand.note("often" if number % 7 < 4 else "seldom")
+    for name, took_ms in (("often", 1000), ("seldom", slow_ms)):
+        driver.state.rates.loaded(name, "garage", 5000, took_ms)
+    assert evicted(driver, 6000) == [leaves]
+
+
+@pytest.mark.req("ORCH-1015")
+def test_one_that_is_asked_for_all_the_time_is_no_dearer_than_two_that_are_sure_to_be_missed() -> None:
+    driver, _ = brain_with(("one", 2000), ("other", 2000), ("always", 4000))
+    for number in range(90):
+        driver.state.demand.note(("always", "one", "always", "other", "always")[number % 5])
+    assert evicted(driver, 8000) == ["always"]
 
 
 @pytest.mark.req("ORCH-1015")
@@ -95,7 +114,7 @@ def test_no_more_leave_than_have_to() -> None:
 def test_two_unused_models_go_before_one_that_is_in_demand() -> None:
     driver, _ = brain_with(("small", 2000), ("tiny", 2000), ("loved", 4000))
     for _ in range(20):
-        driver.state.demand.note("loved", driver.now)
+        driver.state.demand.note("loved")
     assert evicted(driver, 8000) == ["small", "tiny"]
 
 

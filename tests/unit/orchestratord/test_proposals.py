@@ -211,7 +211,7 @@ def test_a_durable_task_has_nothing_loaded_and_no_worker_leaves_before_it_is_kep
     driver.report()
     loads = effects.StageModel, effects.StartWorker, effects.StopWorker
     assert not any(driver.all_of(kind) for kind in loads)
-    assert driver.state.demand.rate("writer") == 0
+    assert driver.state.demand.among_next(1, "writer") == 0
     driver.handle(events.TaskKept(task_id))
     driver.let_pass(30)
     assert driver.only(effects.StopWorker).why is Leaving.EVICTED

@@ -15,9 +15,6 @@ _UNSEEN = 0.3
 """Requests that a model counts as having had before its first one: rare is not never."""
 _FORGETS = 0.99
 """What a forecast of one request ago still counts."""
-_GAP_WEIGHT = 0.02
-_FIRST_GAP_S = 60.0  # until there are two requests
-_LEAST_GAP_S = 1e-3
 _LARGEST_UNIT = 1e100
 
 
@@ -57,31 +54,25 @@ class Demand:
     """Requests for each model, of all that came."""
 
     _over: list[_Shares] = field(default_factory=_shares)
-    _gap_s: float = _FIRST_GAP_S
-    """Mean time between requests."""
-    _gaps: int = 1
-    _last_at: float | None = None
+    _any: bool = False
 
-    def note(self, model: str, now: float) -> None:
+    def note(self, model: str) -> None:
         """A task asks for the model."""
-        if self._last_at is not None:
-            weight = max(_GAP_WEIGHT, 1 / self._gaps)
-            self._gap_s += weight * (now - self._last_at - self._gap_s)
-            self._gaps += 1
-        self._last_at = now
+        self._any = True
         models = self._models(model)
         for shares in self._over:
             shares.note(model, models)
 
-    def rate(self, model: str) -> float:
-        """Requests for it per second, as they came until now; 0 before the first request for any model."""
-        if self._last_at is None:
-            return 0.0
+    def among_next(self, requests: int, model: str) -> float:
+        """The probability that one of the next so many requests is for the model; 0 before the first one for any."""
+        return 1 - (1 - self._share(model)) ** requests if self._any else 0.0
+
+    def _share(self, model: str) -> float:
         models = self._models(model)
         best = max(shares.log_likelihood for shares in self._over)
         weights = [math.exp(shares.log_likelihood - best) for shares in self._over]
         share = sum(weight * shares.share(model, models) for weight, shares in zip(weights, self._over, strict=True))
-        return share / sum(weights) / max(_LEAST_GAP_S, self._gap_s)
+        return share / sum(weights)
 
     def forget(self, model: str) -> None:
         for shares in self._over:

@@ -167,7 +167,7 @@ def _note_demand(state: BrainState, model: str) -> None:
     """The model is asked for: nodes that refused to load it are asked again."""
     if not state.catalog.has(model):  # it was deleted while the task was written
         return
-    state.demand.note(model, state.now)
+    state.demand.note(model)
     if model not in state.loads:
         state.refusals.pop(model, None)
 

@@ -15,9 +15,12 @@ from orchestratord.core.state import BrainState
 EVICT_MS = 500.0
 """A worker ends, and the driver gives its memory back; the ledger bounds the wait for that. No eviction costs less."""
 
-REGRET_S, REGRET_MS = 60.0, 6000.0
-"""A worker that leaves is missed by as many requests as are expected within this time, and each of them costs so much.
-By number and not by the time to load it again: what is large is needed for longer as well, once it is there.
+MISSED_WITHIN = 5
+"""A worker that leaves is missed if one of the next so many requests, for any model, is for its own."""
+
+REGRET_MS = 9000.0
+"""What it costs that it is missed, beside the load: what is asked for soon keeps others from staying, be it small or
+large. The more this counts against the time to load, the fewer loads there are, and the longer they take.
 """
 
 _TRY_ALL_UP_TO = 8
@@ -127,11 +130,11 @@ def is_waited_for(state: BrainState, worker: Worker) -> bool:
 
 
 def regret_ms(state: BrainState, worker: Worker) -> float:
-    """What it costs that the worker is gone; 0 if the model has another one."""
+    """What it is expected to cost that the worker is gone; 0 if the model has another one."""
     name = worker.spec.model
     if any(other.serves and other is not worker for other in state.fleet.workers_of_model(name)):
         return 0.0
-    return REGRET_MS * REGRET_S * state.demand.rate(name)
+    return state.demand.among_next(MISSED_WITHIN, name) * (REGRET_MS + reload_ms(state, worker))
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
