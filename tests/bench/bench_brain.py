@@ -8,6 +8,7 @@ The result goes to `bench-results/brain.json` and to the terminal.
 import argparse
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from rich.table import Table
 from orchestratord.core import events
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.simulation.violation import Violation
-from support.simulation import scenarios
+from support.simulation import scenarios, traces
 from support.simulation.plan import draw
 from support.simulation.world import World
 
@@ -260,6 +261,98 @@ def eviction(quick: bool) -> Iterator[Row]:
     yield Row("loads per 1,000 requests, six models, room for four", value, "fewer than both", is_met)
 
 
+@dataclass(frozen=True)
+class Against:
+    """A trace by its seed, and the bars: parts of the mean, and of the 95th percentile, that the peer needs."""
+
+    what: str
+    trace: Callable[[int], traces.Trace]
+    mean: float
+    p95: float = math.inf
+
+
+AGAINST_LRU = (
+    Against("four cards, twelve models, 0.6 tasks a second", partial(traces.mixed, per_s=0.6), 0.95, 0.95),
+    Against("four cards, twelve models, a task a second", partial(traces.mixed, per_s=1.0), 1.02, 1.05),
+    Against(
+        "one card, twelve models, a task every 6 s",
+        partial(traces.now_and_then, count=1000, every_s=6.0, steep=0.8),
+        1.0,
+    ),
+    Against("two models in turns on a card that has room for one", traces.two_large, 0.9),
+)
+
+
+def against_lru(quick: bool) -> Iterator[Row]:
+    """The same work in the same world, with the peer in the brain's place: time from coming to the end."""
+    for one in AGAINST_LRU:
+        both = [
+            (traces.lived(one.trace(seed)), traces.lived(one.trace(seed), by_peer=True))
+            for seed in range(1, 2 if quick else 9)
+        ]
+        mean, peer_mean = (statistics.mean(lived.mean_s for lived in each) for each in zip(*both, strict=True))
+        p95, peer_p95 = (statistics.mean(lived.p95_s for lived in each) for each in zip(*both, strict=True))
+        are_answered = not any(lived.unanswered for pair in both for lived in pair)
+        value = (
+            f"{mean / peer_mean:.3f} ({mean:.1f} / {peer_mean:.1f} s), p95 {p95 / peer_p95:.3f} "
+            f"({p95:.1f} / {peer_p95:.1f} s)"
+        )
+        bar = f"≤ {one.mean:g}" + (f", p95 ≤ {one.p95:g}" if one.p95 < math.inf else "")
+        is_met = mean <= one.mean * peer_mean and p95 <= one.p95 * peer_p95 and are_answered
+        yield Row(f"against LRU: {one.what}", value, bar, is_met)
+
+
+MOST_LOADS = 160
+
+
+def loads(quick: bool) -> Iterator[Row]:
+    for drifts in (False, True):
+        trace = partial(traces.now_and_then, count=1500, every_s=20.0, steep=1.0, drifts=drifts, at_home=True)
+        both = [
+            (traces.lived(trace(seed)), traces.lived(trace(seed), by_peer=True)) for seed in range(1, 2 if quick else 9)
+        ]
+        brain, peer = (statistics.mean(lived.loads_per_1000 for lived in each) for each in zip(*both, strict=True))
+        what = "drifting" if drifts else "steady"
+        value = f"{brain:.0f} (LRU {peer:.0f})"
+        yield Row(
+            f"loads per 1,000 requests, twelve models, {what} demand", value, f"≤ {MOST_LOADS}", brain <= MOST_LOADS
+        )
+
+
+def calm(quick: bool) -> Iterator[Row]:
+    """What four apps wait for their starts, in the median."""
+    for at_home, where in ((True, "four cards"), (False, "one card")):
+        alone, beside = (
+            statistics.mean(
+                statistics.median(
+                    traces.lived(traces.calm_apps(seed, flood=flood, at_home=at_home)).waited_s(
+                        lambda arrival: arrival.app in traces.CALM
+                    )
+                )
+                for seed in range(1, 2 if quick else 4)
+            )
+            for flood in (False, True)
+        )
+        most_s, bar = (alone + 3, "≤ alone + 3 s") if at_home else (2.5 * alone, "≤ 2.5 × alone")
+        value = f"{beside:.1f} s (alone {alone:.1f} s)"
+        yield Row(f"wait beside a flood, twelve models on {where}", value, bar, beside <= most_s)
+
+
+def large(quick: bool) -> Iterator[Row]:
+    lived = [traces.lived(traces.large_beside_small(seed)) for seed in range(1, 2 if quick else 4)]
+    waits = [wait for one in lived for wait in one.waited_s(lambda arrival: arrival.model == traces.LARGE)]
+    unanswered = sum(one.unanswered for one in lived)
+    value = f"mean {statistics.mean(waits):.0f} s, at most {max(waits):.0f} s, {unanswered} not done"
+    is_met = statistics.mean(waits) <= 45 and max(waits) <= 70 and not unanswered
+    yield Row("wait for a model of 20 GiB beside eight of 7 GiB on one card", value, "mean ≤ 45, ≤ 70 s, all", is_met)
+
+
+def shares(quick: bool) -> Iterator[Row]:
+    found = [scenarios.shares(seed) for seed in range(1, 2 if quick else 4)]
+    off = max(abs(one[app] - weight) for one in found for app, weight in scenarios.WEIGHTS.items())
+    yield Row("share of GPU time of five apps, off their weights", f"{off:.3f} at most", "≤ 0.02", off <= 0.02)
+
+
 def predictions(quick: bool) -> Iterator[Row]:
     judged = [scenarios.predictions(seed) for seed in range(1, 2 if quick else 6)]
     error = statistics.median(one.median_error for one in judged)
@@ -277,6 +370,11 @@ MEASUREMENTS: tuple[Callable[[bool], Iterator[Row]], ...] = (
     fairness,
     beside_batch,
     eviction,
+    against_lru,
+    loads,
+    calm,
+    large,
+    shares,
     predictions,
 )
 
