@@ -18,6 +18,8 @@ HEARTBEAT_S = 1.0
 HEARTBEATS_PER_FULL_REPORT = 15
 CALL_TIMES_OUT_AFTER_S = 3.0
 CONNECTS_AGAIN_AFTER_S = 0.5
+START_S = 0.5
+"""Of a process, before it reads the model."""
 UNLOAD_S = 0.3
 SLOW_LOAD_S = 60.0
 """What a load takes longer at most: all has to end before the world does."""
@@ -212,7 +214,7 @@ class PoolManager:
         )
         self.host.processes[spec.worker_id] = process
         world.watch.process_began(self.host, process)
-        seconds = 0.5 + model.needs_mib / self.host.plan.disk_mib_per_s
+        seconds = START_S + model.needs_mib / self.host.plan.disk_mib_per_s
         if world.happens(world.plan.faults.load_is_slow) and world.is_disturbed:
             seconds = min(8 * seconds, seconds + SLOW_LOAD_S)
         world.schedule.after(seconds, lambda: self._loaded(process))

@@ -9,10 +9,13 @@ from random import Random
 
 from orchestratord.core import effects, events
 from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.placement.turns import LONGEST_IN_SWITCHES
 from orchestratord.core.state import BrainConfig
 from orchestratord.simulation.clients import Clients
 from orchestratord.simulation.day import Arrival
 from orchestratord.simulation.plan import GIB, DevicePlan, HostPlan, ModelPlan, WorldPlan
+from orchestratord.simulation.pool_manager import START_S
+from orchestratord.simulation.process import BATCH_PENALTY, PREFILL_TIMES_FASTER
 from orchestratord.simulation.true_size import TrueSize
 from orchestratord.simulation.world import World
 from support.simulation.peer import LeastRecentlyUsed
@@ -184,6 +187,49 @@ def large_beside_small(seed: int, lasts_s: float = 2400.0) -> Trace:
     while (at := at + random.expovariate(1 / 4.0)) < lasts_s:
         work.append(_arrival(at, "small", random.choice(models[1:]).name, 200, random.randint(50, 200)))
     return Trace(ONE_CARD, models, tuple(sorted(work, key=lambda one: one.at)), seed)
+
+
+# A calm app whose model is not loaded, beside floods for other models: its tasks are its first ones, and due.
+
+
+def flooded(seed: int) -> Trace:
+    random = Random(f"flooded {seed}")  # noqa: S311  # a schedule, not a secret
+    gib, choice = random.choice([(12, (5, 7, 9, 11)), (24, (9, 13, 16, 20))])
+    hosts = (_host("garage", **dict.fromkeys(random.choice(["a", "a", "a", "ab"]), gib)),)
+    sizes = random.choices(choice, k=random.choice([3, 4, 5]))
+    models = _models([(size, 750 * size) for size in sizes])
+    work: list[Arrival] = []
+    for number, model in enumerate(models[1:]):
+        within_s, tokens = random.choice([1, 200]), random.choice([20, 100, 300])
+        work += [
+            _arrival(1 + within_s * random.random(), f"flood{number}", model.name, 200, tokens)
+            for _ in range(random.choice([50, 200, 600]))
+        ]
+    at = 10.0
+    while at < 400:
+        work.append(_arrival(at, CALM[0], models[0].name, 200, random.randint(10, 60)))
+        at += random.uniform(20, 60)
+    return Trace(hosts, models, tuple(sorted(work, key=lambda one: one.at)), seed)
+
+
+def longest_wait_s(trace: Trace) -> float:
+    """What the calm app waits at most for a start: as long as its class may, or several switches; then until what runs
+    has ended, and its model is loaded.
+    """
+    mine, *others = trace.models
+    load_s, back_s = _load_s(mine), max(map(_load_s, others))
+    speed = {model.name: model.decode_tokens_per_s for model in trace.models}
+    longest_run_s = max(_alone_s(one, speed[one.model]) for one in trace.work) * (1 + BATCH_PENALTY * (SLOTS - 1))
+    class_s = BrainConfig().model_wait_s
+    return max(class_s, LONGEST_IN_SWITCHES * (load_s + back_s)) + longest_run_s + load_s
+
+
+def _load_s(model: ModelPlan) -> float:
+    return START_S + model.needs_mib / DISK_MIB_PER_S
+
+
+def _alone_s(arrival: Arrival, tokens_per_s: float) -> float:
+    return (arrival.work.tokens_in / PREFILL_TIMES_FASTER + arrival.work.tokens_out) / tokens_per_s
 
 
 def _host(node_id: str, **cards: int) -> HostPlan:
